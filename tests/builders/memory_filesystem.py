@@ -6,7 +6,7 @@ import posixpath
 
 from dlltracer.errors import BinaryFormatError
 from dlltracer.model.elf import ElfImage, ElfSegment
-from dlltracer.model.events import FileKind
+from dlltracer.model.loader_context import FileKind
 from dlltracer.model.pe import PeImage
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from builders.failed_case import fields_of_case
 from dlltracer.diagnose.case import Case
 from dlltracer.errors import BinaryFormatError
-from dlltracer.model.events import FileKind
 from dlltracer.model.failure import ProcessFacts, PythonError, System
-from dlltracer.model.loader_context import WindowsContext
+from dlltracer.model.loader_context import FileKind, WindowsContext
 from dlltracer.model.pe import (
     MACHINE_AMD64,
     MissingForwarder,

@@ -18,7 +18,8 @@ from dlltracer.capture.windows.debugger.process_log import (
     decode_record_now,
 )
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, UnloadEvent
-from dlltracer.model.failure import Crash, Request, RequestKind, exception_name, status_name
+from dlltracer.model.failure import Crash, exception_name, status_name
+from dlltracer.model.request import Request, RequestKind
 
 PID, TID = 4711, 7
 PYD, DLL = r"C:\Py\broken.pyd", r"C:\Py\dependency.dll"

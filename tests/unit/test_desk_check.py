@@ -20,7 +20,7 @@ from dlltracer.capture.windows.etw.session import RunningSession, make_propertie
 from dlltracer.capture.windows.image_events import RecordContext, decode_records
 from dlltracer.capture.windows.image_records import Opcode, RawRecord
 from dlltracer.errors import TraceStartError
-from dlltracer.model.failure import Request, RequestKind
+from dlltracer.model.request import Request, RequestKind
 
 VOLUME = r"\Device\HarddiskVolume3"
 MACHINE = RecordContext(PID, {VOLUME: "C:"}, r"C:\Windows", FREQUENCY, wall=1000.0, clock=0)

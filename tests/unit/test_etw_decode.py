@@ -22,7 +22,7 @@ from dlltracer.capture.windows.image_records import (
     is_same_path,
 )
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
-from dlltracer.model.failure import Request, RequestKind
+from dlltracer.model.request import Request, RequestKind
 
 PAYLOADS = Path(__file__).parents[3] / "shared" / "data" / "etl" / "libtrace_image_payloads.json"
 MACHINE = RecordContext(PID, {r"\Device\HarddiskVolume3": "C:"}, r"C:\Windows", FREQUENCY, wall=1000.0, clock=0)

@@ -19,8 +19,8 @@ from dlltracer.model.elf import (
     ElfImage,
     ElfSegment,
 )
-from dlltracer.model.events import FileKind, Phase, ProbeOutcome
-from dlltracer.model.loader_context import HWCAP_EXTENSION, CacheEntry, GlibcContext, LoadedImage
+from dlltracer.model.events import Phase, ProbeOutcome
+from dlltracer.model.loader_context import HWCAP_EXTENSION, CacheEntry, FileKind, GlibcContext, LoadedImage
 from dlltracer.model.pe import PeImage
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.resolve.linux import expand_folders, expand_tokens, resolve_glibc

@@ -30,13 +30,12 @@ from dlltracer.model.elf import ElfImage
 from dlltracer.model.events import (
     FOLDER_LOCKED,
     FailureKind,
-    FileKind,
     LoadFailedEvent,
     Phase,
     Probe,
     ProbeOutcome,
 )
-from dlltracer.model.loader_context import GlibcContext, LinuxContext, MuslContext
+from dlltracer.model.loader_context import FileKind, GlibcContext, LinuxContext, MuslContext
 
 
 def own_image() -> ElfImage:

@@ -14,8 +14,9 @@ import pytest
 
 from dlltracer.model import light
 from dlltracer.model.events import DebugEvent, ImageEvent, LoadEvent, LoadFailedEvent, Probe
-from dlltracer.model.failure import Crash, Frame, ProcessFacts, PythonError, Request
+from dlltracer.model.failure import Crash, Frame, ProcessFacts, PythonError
 from dlltracer.model.recording import Losses, Recording, TracedProcess
+from dlltracer.model.request import Request
 
 LIGHT = (
     Crash, DebugEvent, Frame, ImageEvent, LoadFailedEvent, Losses, Probe, ProcessFacts, PythonError, Recording, Request,
@@ -41,7 +42,8 @@ class Real:
 @pytest.mark.parametrize("kind", LIGHT)
 def test_its_fields_are_those_of_a_dataclass(kind: type) -> None:
     names = [field.name for field in dataclasses.fields(kind)]
-    assert tuple(names) == kind.__match_args__ and set(names) == set(get_type_hints(kind, localns={"uuid": uuid}))
+    hints = get_type_hints(kind, localns={"uuid": uuid, "Crash": Crash})
+    assert tuple(names) == kind.__match_args__ and set(names) == set(hints)
     assert dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
     for field in dataclasses.fields(kind):
         assert getattr(kind, field.name, dataclasses.MISSING) == field.default

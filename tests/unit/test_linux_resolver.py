@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from builders.memory_filesystem import MemoryFilesystem, elf_image
 from dlltracer.model.elf import ElfImage
-from dlltracer.model.events import FileKind
-from dlltracer.model.loader_context import CacheEntry, GlibcContext, LoadedImage, MuslContext
+from dlltracer.model.loader_context import CacheEntry, FileKind, GlibcContext, LoadedImage, MuslContext
 from dlltracer.model.tree import LoadTree
 from dlltracer.resolve.linux import LinuxResolver, resolve_linux
 

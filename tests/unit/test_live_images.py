@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from builders.image_event import FREQUENCY, PID, payload, record
 from dlltracer.capture.windows.image_events import ImageDecoder, LiveImages, RecordContext, decode_records
 from dlltracer.capture.windows.image_records import Opcode, RawRecord
-from dlltracer.model.failure import Request, RequestKind
+from dlltracer.model.request import Request, RequestKind
 
 MACHINE = RecordContext(PID, {r"\Device\HarddiskVolume3": "C:"}, r"C:\Windows", FREQUENCY, wall=1000.0, clock=0)
 VOLUME = r"\Device\HarddiskVolume3"

@@ -13,7 +13,7 @@ from dlltracer.capture.linux.decode import split_text
 from dlltracer.capture.linux.lines import LineKind, parse_line
 from dlltracer.capture.marks import encode_request
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
-from dlltracer.model.failure import Request
+from dlltracer.model.request import Request
 
 
 def output(text: LoaderText, *, ended: bool = True) -> list[str]:

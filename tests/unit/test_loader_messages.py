@@ -33,7 +33,7 @@ from dlltracer.capture.windows.etw.loader_messages import (
 from dlltracer.capture.windows.image_events import RecordContext
 from dlltracer.capture.windows.image_records import RawRecord
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
-from dlltracer.model.failure import Request, RequestKind
+from dlltracer.model.request import Request, RequestKind
 
 PYD = LoadEvent(r"\Device\HarddiskVolume3\Py\_ssl.pyd", r"C:\Py\_ssl.pyd", 0x10, 1, 10.0, PID, 1)
 DLL = LoadEvent(r"\Device\HarddiskVolume3\Py\libssl.dll", r"C:\Py\libssl.dll", 0x20, 1, 11.0, PID, 1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from builders.memory_filesystem import MemoryFilesystem
-from dlltracer.model.events import FileKind, Phase, ProbeOutcome
-from dlltracer.model.loader_context import LoadedImage, MacosContext
+from dlltracer.model.events import Phase, ProbeOutcome
+from dlltracer.model.loader_context import FileKind, LoadedImage, MacosContext
 from dlltracer.model.macho import (
     CPU_ARM64,
     CPU_X86_64,

@@ -8,8 +8,8 @@ import pytest
 
 from builders.memory_filesystem import MemoryFilesystem, elf_image
 from dlltracer.model.elf import ElfImage
-from dlltracer.model.events import FileKind, Phase
-from dlltracer.model.loader_context import LoadedImage, MuslContext
+from dlltracer.model.events import Phase
+from dlltracer.model.loader_context import FileKind, LoadedImage, MuslContext
 from dlltracer.model.pe import PeImage
 from dlltracer.model.tree import BindingState, LoadTree
 from dlltracer.resolve.linux import resolve_musl

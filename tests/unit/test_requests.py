@@ -29,7 +29,7 @@ import pytest
 
 from dlltracer.capture import interposed
 from dlltracer.capture.requests import Watch
-from dlltracer.model.failure import Request, RequestKind
+from dlltracer.model.request import Request, RequestKind
 
 pytestmark = pytest.mark.skipif(sys.implementation.name != "cpython", reason="the functions are CPython's")
 

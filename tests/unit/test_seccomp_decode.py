@@ -9,7 +9,7 @@ from typing import Any
 from dlltracer.capture.linux.seccomp_decode import MapStop, OpenStop, ProcessDecoder, UnreadMapStop
 from dlltracer.model.elf import ElfImage, ElfSegments
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
-from dlltracer.model.failure import Request, RequestKind
+from dlltracer.model.request import Request, RequestKind
 
 PID = TID = 100
 

@@ -11,10 +11,11 @@ from dlltracer.diagnose.engine import diagnose
 from dlltracer.diagnose.windows_load import LoadError, bundled_texts, classify_code, known_win32_codes
 from dlltracer.host.failure import parse_answer
 from dlltracer.model.events import LoadEvent, UnloadEvent
-from dlltracer.model.failure import Frame, PythonError, Request, RequestKind
+from dlltracer.model.failure import Frame, PythonError
 from dlltracer.model.finding import Confidence, Outcome
 from dlltracer.model.pe import AssemblyReference, PeResources
 from dlltracer.model.recording import Recording
+from dlltracer.model.request import Request, RequestKind
 from dlltracer.model.run import RunResult
 
 HEALTHY = Windows({TOP: pe_image()})

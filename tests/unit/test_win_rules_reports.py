@@ -17,10 +17,11 @@ from dlltracer.diagnose.program_output import read_output
 from dlltracer.diagnose.rules.win_copies import OTHER_VERSION
 from dlltracer.host.copies import find_other_versions
 from dlltracer.model.events import LoadEvent
-from dlltracer.model.failure import Frame, PythonError, Request, RequestKind
+from dlltracer.model.failure import Frame, PythonError
 from dlltracer.model.finding import Confidence, Finding, Outcome
 from dlltracer.model.loader_context import LoadFlags
 from dlltracer.model.recording import Recording
+from dlltracer.model.request import Request, RequestKind
 from dlltracer.model.run import ProgramOutput
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 

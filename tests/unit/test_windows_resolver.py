@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlltracer.errors import BinaryFormatError
-from dlltracer.model.events import FileKind, Phase, ProbeOutcome
+from dlltracer.model.events import Phase, ProbeOutcome
 from dlltracer.model.loader_context import (
     CTYPES_NAME_SEARCH,
     EXTENSION_MODULE_SEARCH,
     STANDARD_SEARCH,
     ApiSetHost,
+    FileKind,
     LoadFlags,
     WindowsContext,
     context_for_wheel,

@@ -11,8 +11,7 @@ import pytest
 from builders.pe_file import build_pe
 from dlltracer.errors import BinaryFormatError
 from dlltracer.host.filesystem import WindowsFiles
-from dlltracer.model.events import FileKind
-from dlltracer.model.loader_context import context_for_wheel
+from dlltracer.model.loader_context import FileKind, context_for_wheel
 from dlltracer.resolve.windows import resolve_windows
 
 

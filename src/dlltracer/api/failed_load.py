@@ -24,9 +24,10 @@ from ..errors import BinaryFormatError
 from ..host.failure import read_loader_translations, read_system_texts, reload_code
 from ..host.machine import is_file
 from ..model.events import LoadEvent, LoadFailedEvent, UnloadEvent
-from ..model.failure import ProcessFacts, PythonError, Request, RequestKind
+from ..model.failure import ProcessFacts, PythonError
 from ..model.loader_context import CTYPES_NAME_SEARCH, EXTENSION_MODULE_SEARCH, LoadFlags
 from ..model.recording import Recording
+from ..model.request import Request, RequestKind
 from ..model.run import RunResult
 from ..model.tree import MissingSymbol, MissingVersion
 

@@ -17,9 +17,8 @@ from ..host.filesystem import HostFilesystem
 from ..host.linux import read_linux_context
 from ..host.machine import this_system
 from ..model.elf import ElfImage, describe_kind
-from ..model.events import FileKind
 from ..model.failure import ProcessFacts, System
-from ..model.loader_context import GlibcContext, MuslContext
+from ..model.loader_context import FileKind, GlibcContext, MuslContext
 from ..model.recording import Recording
 from ..model.tree import BindingState, LoadTree, MissingSymbol, MissingVersion
 from ..resolve.linux import resolve_linux

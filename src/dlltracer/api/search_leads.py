@@ -14,8 +14,8 @@ from ..diagnose.case import Case, LeadKind, SearchLead
 from ..errors import BinaryFormatError
 from ..host.filesystem import HostFilesystem
 from ..model.elf import ElfImage
-from ..model.events import FileKind
 from ..model.failure import ProcessFacts
+from ..model.loader_context import FileKind
 from ..model.tree import BindingState
 from ..resolve.linux import expand_tokens
 

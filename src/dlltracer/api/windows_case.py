@@ -20,12 +20,12 @@ from ..host.failure import reload_code, this_process
 from ..host.filesystem import WindowsFiles
 from ..host.machine import is_folder, this_system
 from ..knowledge import system_names
-from ..model.events import FileKind
 from ..model.failure import Crash, ProcessFacts, System
 from ..model.loader_context import (
     CTYPES_NAME_SEARCH,
     EXTENSION_MODULE_SEARCH,
     STANDARD_SEARCH,
+    FileKind,
     LoadFlags,
     WindowsContext,
 )

@@ -17,8 +17,12 @@ MARK_MODE = 0x6C6C6474
 above 7 with EINVAL before it looks at the path (do_faccessat in fs/open.c): whether somebody watches or not, the call
 does nothing. Python raises no audit event for it."""
 
-OWN_BEGIN, OWN_END, FORKED, GAP = b"\x1eown\x1f", b"\x1enot own\x1f", b"\x1eforked\x1f", b"\x1egap\x1f"
-"""Marks other than of requests (`linux.decode.LogMark`)."""
+OWN_BEGIN, OWN_END = b"\x1eown\x1f", b"\x1enot own\x1f"
+"""The next loads are dlltracer's own, until the second."""
+FORKED = b"\x1eforked\x1f"
+"""The log is that of a process made by fork: it does not begin with the start of a program."""
+GAP = b"\x1egap\x1f"
+"""Lines may be missing here: the program had closed the log."""
 
 
 def encode_request(raw: RawRequest) -> bytes:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from types import FrameType, ModuleType
     from typing import Any
 
-    from ..model.failure import Request
+    from ..model.request import Request
     from .interposed import Function
 
     RawRequest = tuple[str, str, tuple[str, ...], int, float, int, tuple[str, ...], int | None]
@@ -35,7 +35,7 @@ _NOT_SEEN = f"the imports of {sys.implementation.name} are not seen: loads have 
 """A note."""
 
 FIND_LIBRARY = "ctypes.util.find_library"
-"""The kind of request for which CPython has no audit event (`model.failure.RequestKind`): a search by name that found
+"""The kind of request for which CPython has no audit event (`model.request.RequestKind`): a search by name that found
 nothing."""
 
 IMPORT, CTYPES = "import", "ctypes.dlopen"
@@ -53,7 +53,7 @@ class Watch:
     Arguments: `on_request` is called in the thread of the request, before the loader is. It must be quick and must not
     raise. It gets a `RawRequest`: kind, target, imports, tid, wall seconds, perf_counter nanoseconds, places, flags.
     Without it the requests are kept and returned by `stop`. `places` is empty but for `FIND_LIBRARY`: the programs that
-    were run, "ldconfig" first. `flags` are those of `model.failure.Request`.
+    were run, "ldconfig" first. `flags` are those of `model.request.Request`.
 
     `on_return` is called in the thread of a request when the loader has returned, or has gone as far as to let a module
     make the next request. Its argument is whether the request is known to have failed, which may show later, in a
@@ -95,7 +95,7 @@ class Watch:
         return self._make(0, len(self._kept))
 
     def _make(self, first: int, end: int) -> tuple[Request, ...]:
-        from ..model.failure import Request, RequestKind
+        from ..model.request import Request, RequestKind
 
         imported = _find_imported(self._kept[:end]) if end > first else set()
         return tuple(

@@ -18,8 +18,9 @@ from ..errors import BackendUnavailable
 from ..host.failure import read_fault_frames, this_process
 from ..host.scratch import ScratchFolder
 from ..model.events import DebugEvent, Event, LoadEvent
-from ..model.failure import Frame, Request
+from ..model.failure import Frame
 from ..model.recording import Recording, TracedProcess
+from ..model.request import Request
 from ..model.run import FolderChange, RunResult
 from ..model.words import describe_crash, describe_status
 from .process import Relay, RunOptions, interpreter_of, runner_command, with_facts

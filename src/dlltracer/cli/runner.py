@@ -119,7 +119,7 @@ class RunnerReport:
         recording: plain values, by `model.encode`.
         left: arguments of `capture.linux.rtld.LeftLog`, by their names; `None` if no log was left to the parent.
         errors, process: plain values of `host.facts`; `None` if they could not be described.
-        ends: what is known of the end of each request: (succeeded, idle_clock) pairs, see `model.failure.Request`.
+        ends: what is known of the end of each request: (succeeded, idle_clock) pairs, see `model.request.Request`.
         notes: what the reader of the followed log should know.
         completed: whether the program's code ran to its end without an exception.
         children: the programs that it started with an LD_LIBRARY_PATH: (name, value) pairs, the last ones.

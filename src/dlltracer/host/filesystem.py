@@ -15,8 +15,8 @@ from ..binary.elf import read_elf
 from ..binary.reading import HEAD_SIZE, read_regular
 from ..errors import BinaryFormatError
 from ..model.elf import ElfImage
-from ..model.events import FileKind
 from ..model.light import dataclass
+from ..model.loader_context import FileKind
 from ..model.pe import PeImage
 
 TYPE_CHECKING = False

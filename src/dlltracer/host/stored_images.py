@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 from ..binary.reading import HEAD_SIZE, FileBytes
 from ..errors import BinaryFormatError
 from ..model.elf import ElfImage
-from ..model.events import FileKind
+from ..model.loader_context import FileKind
 from ..model.macho import MachoFile
 from ..model.pe import PeImage
 

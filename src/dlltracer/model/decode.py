@@ -158,6 +158,10 @@ def _hints_of(kind: type[Any]) -> dict[str, Any]:
         import uuid
 
         names["uuid"] = uuid
+    if "Crash" in hints:
+        from .failure import Crash
+
+        names["Crash"] = Crash
     if "MachoImage" in hints:
         from .macho import MachoImage
 

@@ -77,23 +77,6 @@ FOLDER_LOCKED = "a folder on the way to it may not be entered"
 """In the reason of a probe: what is at the place could not be looked at."""
 
 
-class FileKind(enum.Enum):
-    """The kind of file at a path, links followed."""
-
-    FILE = "file"
-    FOLDER = "folder"
-    ABSENT = "absent"
-    """Nothing, or a link that leads nowhere."""
-    DENIED = "denied"
-    """It may not be read."""
-    HIDDEN = "hidden"
-    """A folder on the way to it may not be entered: whether it is there is not known."""
-    SYMLINK_LOOP = "symlink loop"
-    """A link that leads back to itself."""
-    OTHER = "other"
-    """A device, a fifo, a socket."""
-
-
 @dataclass(frozen=True)
 class Probe:
     """A place tried.

@@ -13,6 +13,23 @@ HWCAP_EXTENSION = 1 << 62
 """Bit of `CacheEntry.hwcap` for an entry of a glibc-hwcaps folder (sysdeps/generic/dl-cache.h)."""
 
 
+class FileKind(enum.Enum):
+    """The kind of file at a path, links followed."""
+
+    FILE = "file"
+    FOLDER = "folder"
+    ABSENT = "absent"
+    """Nothing, or a link that leads nowhere."""
+    DENIED = "denied"
+    """It may not be read."""
+    HIDDEN = "hidden"
+    """A folder on the way to it may not be entered: whether it is there is not known."""
+    SYMLINK_LOOP = "symlink loop"
+    """A link that leads back to itself."""
+    OTHER = "other"
+    """A device, a fifo, a socket."""
+
+
 @dataclass(frozen=True, init=False)
 class CacheEntry:
     """An entry of ld.so.cache.

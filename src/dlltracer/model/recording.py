@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
-from .failure import Crash
 from .light import dataclass, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .failure import Crash
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from .failure import Crash, Frame, ProcessFacts, PythonError, Request
+from .failure import Crash, Frame, ProcessFacts, PythonError
 from .light import dataclass
 from .recording import Recording
+from .request import Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

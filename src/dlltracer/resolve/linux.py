@@ -6,9 +6,9 @@ import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 
 from ..model.elf import DF_1_NODEFLIB, ElfImage
-from ..model.events import FileKind, Phase, Probe, ProbeOutcome
+from ..model.events import Phase, Probe, ProbeOutcome
 from ..model.light import replace
-from ..model.loader_context import MACHINES_WITH_ABIS, CacheEntry, GlibcContext, LoadedImage, MuslContext
+from ..model.loader_context import MACHINES_WITH_ABIS, CacheEntry, FileKind, GlibcContext, LoadedImage, MuslContext
 from ..model.tree import LoadTree
 from .lookup import TAKEN, Filesystem, HeaderCheck, LookupStep, judge_for_glibc, judge_for_musl, judge_image
 from .walk import ElfRequester, LinuxWalk, SearchMemo, read_requester, with_preloaded, without_environment

@@ -22,9 +22,9 @@ from ..model.elf import (
     describe_kind,
     linux_abi,
 )
-from ..model.events import FileKind, Phase, Probe, ProbeOutcome
+from ..model.events import Phase, Probe, ProbeOutcome
 from ..model.light import Protocol, dataclass
-from ..model.loader_context import MACHINES_WITH_ABIS, GlibcContext, LinuxContext, WindowsContext
+from ..model.loader_context import MACHINES_WITH_ABIS, FileKind, GlibcContext, LinuxContext, WindowsContext
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage
 from ..model.tree import Binding, BindingState, LoadTree
 

@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 
 from ..errors import BinaryFormatError
-from ..model.events import FileKind, Phase, Probe, ProbeOutcome
+from ..model.events import Phase, Probe, ProbeOutcome
 from ..model.light import dataclass, replace
-from ..model.loader_context import MacosContext
+from ..model.loader_context import FileKind, MacosContext
 from ..model.macho import (
     CPU_ARM64,
     CPU_X86_64,

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from ..binary.reading import HEAD_SIZE
 from ..errors import BinaryFormatError
 from ..model.elf import ElfImage
-from ..model.events import FOLDER_LOCKED, FileKind, Phase, Probe, ProbeOutcome
+from ..model.events import FOLDER_LOCKED, Phase, Probe, ProbeOutcome
 from ..model.light import Protocol, TypeVar, dataclass, replace
-from ..model.loader_context import LinuxContext, LoadedImage
+from ..model.loader_context import FileKind, LinuxContext, LoadedImage
 from ..model.tree import Binding, BindingState, LoadTree
 from .lookup import Filesystem, HeaderCheck, LookupStep, TreeBuilder
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..knowledge import contract_stems, explain_not_system, system_names, usual_known_dlls
-from ..model.events import FileKind, Phase, Probe
-from ..model.loader_context import LoadFlags, WindowsContext
+from ..model.events import Phase, Probe
+from ..model.loader_context import FileKind, LoadFlags, WindowsContext
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, AssemblyReference, PeImage
 from ..model.tree import BindingState
 from .lookup import Filesystem, LookupStep, TreeBuilder, TriedFile, try_file

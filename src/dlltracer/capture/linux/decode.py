@@ -3,11 +3,10 @@ any system."""
 
 from __future__ import annotations
 
-import enum
 import re
 
-from ...model.failure import Request, RequestKind
-from ..marks import MARK_END, MARK_START
+from ...model.request import Request, RequestKind
+from ..marks import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, OWN_END
 from ..requests import IMPORT
 from .lines import Line, parse_line, parse_place
 from .loaderstate import Change, LoaderState
@@ -19,19 +18,8 @@ if TYPE_CHECKING:
     from .loaderstate import OnStart
 
 
-class LogMark(enum.Enum):
-    """A mark other than of a request; the values are what stands in the frame (`marks`)."""
-
-    OWN_BEGIN = "own"
-    """The next loads are dlltracer's own."""
-    OWN_END = "not own"
-    FORKED = "forked"
-    """The log is that of a process made by fork: it does not begin with the start of a program."""
-    GAP = "gap"
-    """Lines may be missing here: the program had closed the log."""
-
-
-_MARKS = {mark.value: mark for mark in LogMark}
+_MARKS = {mark[1:-1].decode(): mark for mark in (OWN_BEGIN, OWN_END, FORKED, GAP)}
+"""By the text between the two characters of a frame."""
 
 _REQUEST_KINDS = {kind.value: kind for kind in RequestKind}
 
@@ -77,13 +65,13 @@ def _decode(text: str) -> str:
     return bytes.fromhex(text[1:]).decode("utf-8", "surrogatepass")
 
 
-def decode_mark(mark: str) -> Request | LogMark | None:
+def decode_mark(mark: str) -> Request | bytes | None:
     """The request or mark in the text between the two characters of a frame; `None` when it is damaged."""
     known = _MARKS.get(mark)
     return decode_request(mark) if known is None else known
 
 
-def split_text(text: str) -> Iterator[Request | LogMark | str | None]:
+def split_text(text: str) -> Iterator[Request | bytes | str | None]:
     """Yield lines and marks in order; `None` for a damaged mark. A mark inside a line comes before that line.
 
     A damaged one ends the line: what stands before and behind it may be parts of two.
@@ -307,12 +295,12 @@ class LoaderTextDecoder:
                     self._read_line(item, wall)
             elif isinstance(item, Request):
                 self._first.ask(item)
-            elif item is LogMark.FORKED:
+            elif item == FORKED:
                 self._first.set_running()
-            elif item is LogMark.GAP:
+            elif item == GAP:
                 self._first.resynchronise()
-            elif isinstance(item, LogMark):
-                self._first.set_own(item is LogMark.OWN_BEGIN)
+            elif isinstance(item, bytes):
+                self._first.set_own(item == OWN_BEGIN)
             else:
                 self._note_damage()
 

@@ -18,8 +18,8 @@ from ...model.events import (
     ProbeOutcome,
     UnloadEvent,
 )
-from ...model.failure import Request, RequestKind
 from ...model.light import replace
+from ...model.request import Request, RequestKind
 from .lines import Line, LineKind
 
 TYPE_CHECKING = False

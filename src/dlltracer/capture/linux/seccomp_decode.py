@@ -29,9 +29,8 @@ from ...model.events import (
     ProbeOutcome,
     UnloadEvent,
 )
-from ...model.failure import Request, RequestKind
 from ...model.light import dataclass, replace
-from .decode import LogMark
+from ...model.request import Request, RequestKind
 from .loaderstate import describe_name_not_found
 
 MARK_FRAME = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")
@@ -124,7 +123,7 @@ class MarkStop:
 
     pid: int
     tid: int
-    marks: tuple[Request | LogMark, ...]
+    marks: tuple[Request | bytes, ...]
     is_taken: bool = False
     maps: str = ""
 

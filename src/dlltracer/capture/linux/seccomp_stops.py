@@ -28,8 +28,9 @@ from ...binary.elf_dynamic import PT_LOAD, Segment
 from ...binary.reading import read_kernel_file
 from ...errors import BinaryFormatError
 from ...model.elf import ElfImage
-from ...model.failure import Request
-from .decode import LogMark, decode_mark
+from ...model.request import Request
+from ..marks import OWN_BEGIN
+from .decode import decode_mark
 from .processes import read_status_field
 from .seccomp_decode import (
     MARK_FRAME,
@@ -283,7 +284,7 @@ class StopReader:
             if isinstance(request, Request):
                 self._note_request(tid, request)
         maps = ""
-        if LogMark.OWN_BEGIN in marks:
+        if OWN_BEGIN in marks:
             task.marks, maps = 0, read_kernel_file(f"/proc/{task.pid}/maps")
         return MarkStop(task.pid, tid, marks, maps=maps)
 

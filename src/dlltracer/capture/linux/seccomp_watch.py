@@ -16,11 +16,11 @@ from ...binary.reading import read_kernel_file
 from ...errors import BinaryFormatError
 from ...model.elf import ElfImage
 from ...model.events import ImageChange, LoadEvent, LoadFailedEvent
-from ...model.failure import Request
 from ...model.light import dataclass, replace
 from ...model.recording import KeptEvents, Losses, Recording, TracedProcess
+from ...model.request import Request
+from ..marks import OWN_BEGIN, OWN_END
 from ..requests import is_own_load
-from .decode import LogMark
 from .decoding import examine_failure
 from .processes import Processes, read_command, read_status_field
 from .seccomp_decode import (
@@ -284,10 +284,10 @@ class LoaderWatch:
         for mark in stop.marks:
             if isinstance(mark, Request):
                 decoder.ask(mark, stop.tid)
-            elif mark in (LogMark.OWN_BEGIN, LogMark.OWN_END):
-                if mark is LogMark.OWN_BEGIN:
+            elif mark in (OWN_BEGIN, OWN_END):
+                if mark == OWN_BEGIN:
                     self._compare(decoder, stop.maps)
-                decoder.set_own(mark is LogMark.OWN_BEGIN)
+                decoder.set_own(mark == OWN_BEGIN)
 
     def _compare(self, decoder: ProcessDecoder, maps: str) -> None:
         """Tell what has been unloaded since it was loaded, by what is mapped."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from ...model.events import DebugEvent, FailureKind, ImageChange, LoadEvent, LoadFailedEvent, UnloadEvent
-from ...model.failure import Request, RequestKind
+from ...model.request import Request, RequestKind
 from .image_records import (
     IMAGE_PROVIDER,
     ImagePayload,

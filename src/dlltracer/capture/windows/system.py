@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ...model.failure import Request
+    from ...model.request import Request
 
 _LOAD_LIBRARY_SEARCH_SYSTEM32 = 0x800
 _LOAD_LIBRARY_AS_IMAGE_RESOURCE = 0x20
@@ -103,7 +103,7 @@ def with_final_path(request: Request, cwd: str | None = None) -> Request:
     """
     from dataclasses import replace  # this module is part of a light start (docs/adr/0003)
 
-    from ...model.failure import RequestKind
+    from ...model.request import RequestKind
 
     if request.kind is not RequestKind.EXTENSION:
         return request

@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ...model.environment import Provider
-from ...model.failure import PythonError, Request, RequestKind, System
+from ...model.failure import PythonError, System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.loader_context import LoadFlags
 from ...model.pe import PeImage
+from ...model.request import Request, RequestKind
 from ..case import Case, Copy
 from ..loader_errors import ends_of
 from ..providers import NO_DLL_SITES, find_providers, install_remedies

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ....model.events import Event
-    from ....model.failure import Request
     from ....model.recording import Recording
+    from ....model.request import Request
     from .process_log import LiveLog
 
 NAME = "debugger"

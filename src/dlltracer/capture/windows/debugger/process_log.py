@@ -29,9 +29,9 @@ from ....model.failure import (
     IN_PAGE_ERROR,
     VISUAL_CPP,
     Crash,
-    Request,
     exception_name,
 )
+from ....model.request import Request
 from ...requests import Watch
 from ..image_events import ImageDecoder, LiveImages, RecordContext, decode_records
 from ..image_records import HEADER_SIZE, IMAGE_PROVIDER, Opcode, RawRecord, display_path

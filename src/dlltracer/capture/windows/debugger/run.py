@@ -21,8 +21,9 @@ from dataclasses import dataclass
 
 from ....errors import BackendUnavailable, TraceStartError
 from ....model.events import Event
-from ....model.failure import Crash, Request
+from ....model.failure import Crash
 from ....model.recording import TracedProcess
+from ....model.request import Request
 from ..image_records import RawRecord, display_path, split_command_line
 from ..system import query_dos_devices, with_final_path
 from .bindings import (

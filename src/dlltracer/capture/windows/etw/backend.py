@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ....model.events import DebugEvent, Event, ImageChange
-    from ....model.failure import Request
     from ....model.recording import Recording
+    from ....model.request import Request
     from ..image_events import LiveImages, RecordContext
     from ..image_records import RawRecord
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ....model.events import Event, FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome, UnloadEvent
-from ....model.failure import Request
+from ....model.request import Request
 from ..image_events import RecordContext, imports_during
 from ..image_records import IMAGE_PROVIDER, RawRecord, text_at
 
