@@ -98,7 +98,7 @@ def test_tracebacks_are_those_without_a_watch(not_a_library: Path) -> None:
 
 
 def functions() -> list[object]:
-    found = [_imp.create_dynamic, _imp.exec_dynamic, _imp.exec_builtin, getattr(_ctypes, OPEN)]
+    found = [_imp.create_dynamic, _imp.exec_builtin, getattr(_ctypes, OPEN)]
     for module in (ctypes, subprocess):
         found += [value for name, value in vars(module).items() if name in ("_dlopen", "_LoadLibrary", "_fork_exec")]
     return found
@@ -122,9 +122,9 @@ def test_functions_are_replaced_until_the_last_watch_ends() -> None:
 def test_what_the_program_puts_in_the_place_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch()
     watch.start()
-    monkeypatch.setattr(_imp, "exec_dynamic", chosen := lambda module: 0)
+    monkeypatch.setattr(_imp, "exec_builtin", chosen := lambda module: 0)
     watch.stop()
-    assert _imp.exec_dynamic is chosen
+    assert _imp.exec_builtin is chosen
 
 
 def test_other_callers_than_importlib_and_ctypes_are_seen(not_a_library: Path) -> None:

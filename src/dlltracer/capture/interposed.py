@@ -248,12 +248,16 @@ class Interposition:
 
     def undo(self) -> None:
         """Put every function back, unless the program has put something else in its place."""
-        while self._put:
-            module, name, stand_in = self._put.pop()
+        put, self._put = self._put, []
+        for module, name, stand_in in reversed(put):
             if vars(module).get(name) is stand_in:
                 setattr(module, name, stand_in.function)
-            for user in USERS:
-                _exchange(user, stand_in, stand_in.function)
+        # A module that was imported meanwhile has taken the object for the function.
+        ours = {id(stand_in) for _, _, stand_in in put}
+        for user in map(sys.modules.get, USERS if put else ()):
+            for name, value in list(vars(user).items()) if is_module(user) else ():
+                if id(value) in ours:
+                    setattr(user, name, value.function)
 
 
 def is_module(thing: object) -> TypeGuard[ModuleType]:

@@ -282,7 +282,7 @@ class _Calls:
     """The watches of this process, and the functions that are replaced while there is one."""
 
     def __init__(self) -> None:
-        self._watches: tuple[Watch, ...] = ()
+        self._set_watches(())
         self._replaced = Interposition()
         self.failures = self._replaced.failures
         self._in_progress: dict[int, int] = {}
@@ -290,15 +290,20 @@ class _Calls:
 
     def add(self, watch: Watch) -> None:
         with self._lock:
-            self._watches += (watch,)
+            self._set_watches((*self._watches, watch))
             if len(self._watches) == 1 and IS_ATTRIBUTED:
                 self._replace()
 
     def remove(self, watch: Watch) -> None:
         with self._lock:
-            self._watches = tuple(other for other in self._watches if other is not watch)
+            self._set_watches(tuple(other for other in self._watches if other is not watch))
             if not self._watches:
                 self._replaced.undo()
+
+    def _set_watches(self, watches: tuple[Watch, ...]) -> None:
+        self._is_return_told = any(watch.on_return is not None for watch in watches)
+        self._is_end_noted = self._is_return_told or any(watch.keeps_requests for watch in watches)
+        self._watches = watches
 
     def _replace(self) -> None:
         """Replace what importlib calls, and what ctypes and subprocess do.
@@ -307,8 +312,6 @@ class _Calls:
         """
         functions = _IMPORTS["_imp"]
         self._replaced.put(functions, "create_dynamic", self._before_import)
-        # C modules that are imported later are seen between their making and the import of what they have.
-        self._replaced.put(functions, "exec_dynamic", self._before_execution)
         self._replaced.put(functions, "exec_builtin", self._before_execution)
         for name in _C_MODULES:
             self._replace_in(sys.modules.get(name))
@@ -320,6 +323,11 @@ class _Calls:
             self._replaced.put(module, name, self._before_dlopen, "ctypes")
         self._replaced.put(module, "fork_exec", self._before_program, "subprocess")
 
+    def _expect(self, spec: Any) -> None:
+        """A module is about to be made: one of `_C_MODULES` is seen before what it has can be imported from it."""
+        if spec.name in _C_MODULES:
+            self._replaced.put(_IMPORTS["_imp"], "exec_dynamic", self._before_execution)
+
     def _before_execution(self, frame: FrameType | None, function: Function) -> Function:
         arguments = _arguments_in(frame)
         if arguments is not None and is_module(arguments[0]) and arguments[0].__name__ in _C_MODULES:
@@ -330,6 +338,7 @@ class _Calls:
         arguments = _arguments_in(frame)
         if arguments is None:  # called by something else than importlib
             return self._taking_arguments(IMPORT, function)
+        self._expect(arguments[0])
         return self._ask(IMPORT, arguments[0].origin, function, frame=frame)
 
     def _before_dlopen(self, frame: FrameType | None, function: Function) -> Function:
@@ -361,6 +370,8 @@ class _Calls:
         if not given:
             return function
         try:
+            if kind == IMPORT:
+                self._expect(given[0])
             target = given[0].origin if kind == IMPORT else given[0]
             is_plain = kind == CTYPES and all(type(one) is int for one in given[1:])
             return self._ask(kind, target, function, is_plain=is_plain)
@@ -385,19 +396,15 @@ class _Calls:
         if self._in_progress.get(thread):
             self._note_return()
         are_keys = is_plain and type(target) in (str, bytes)
-        find_path = getattr(type(target), "__fspath__", None)
-        if find_path is not None:
-            target = find_path(target)
-        text = target.decode("utf-8", "surrogateescape") if isinstance(target, bytes) else str(target)
+        text = target if type(target) is str else _text_of(target)
         raw = (kind, text, imports_in_progress(), get_native_id(), time.time(), time.perf_counter_ns(), (), flags)
         for watch in watches:
             watch.note_request(raw)
-        if not any(watch.keeps_requests or watch.on_return is not None for watch in watches):
+        if not self._is_end_noted:
             return function
         # Who reads the requests afterwards does not want this: an import fails as well when the loader did not, and the
         # module's own code raised.
-        is_awaited = any(watch.on_return is not None for watch in watches)
-        if is_awaited and frame is not None:
+        if self._is_return_told and frame is not None:
             frame.f_locals[_FRAME_END] = AtDrop(lambda: self._note_end(raw, thread))
         self._in_progress[thread] = self._in_progress.get(thread, 0) + 1
         return CallWithEnd.make(function, lambda succeeded: self._end_call(raw, succeeded), are_keys=are_keys)
@@ -437,6 +444,14 @@ class _Calls:
             watch.note_request(raw)
             watch.note_return()
             watch.note_outcome(raw, False)
+
+
+def _text_of(target: object) -> str:
+    """The text of what is handed to the loader: a path as an object or as bytes, or anything else."""
+    find_path = getattr(type(target), "__fspath__", None)
+    if find_path is not None:
+        target = find_path(target)
+    return target.decode("utf-8", "surrogateescape") if isinstance(target, bytes) else str(target)
 
 
 def _arguments_in(frame: FrameType | None) -> tuple[Any, ...] | None:
