@@ -1,15 +1,17 @@
 """What tracing costs: the time of importing large native packages, traced and untraced, in pairs; and the commands.
 
 Each sample is a new process. A pair is one traced and one untraced run, back to back, in alternating order, so that
-slow drifts of the machine fall out of the ratio. Printed are the median of the pairs' ratios with its quartiles, of the
-elapsed and of the processor time, and the peak memory of the largest process. Bytecode is compiled first. The table of
-bench_commands.py follows, unless `--only` chooses rows.
+slow drifts of the machine fall out of the ratio. With `--together` both run at the same time on one processor: fast
+drifts fall out as well, and the processor time tells one hundredth from two. Printed are the median of the pairs'
+ratios with its quartiles, of the elapsed and of the processor time, and the peak memory of the largest process.
+Bytecode is compiled first. The table of bench_commands.py follows, unless `--only` chooses rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import compileall
+import contextlib
 import importlib.util
 import json
 import os
@@ -49,7 +51,7 @@ class Row:
     wall_ratio: tuple[float, float, float]
     cpu_ratio: tuple[float, float, float]
     interval: tuple[float, float]
-    """95 % bootstrap interval of the median wall ratio."""
+    """95 % bootstrap interval of the median of `cpu_ratio`."""
     peak_mb: tuple[float, float]
     """Of the largest process, untraced and traced: medians."""
 
@@ -58,28 +60,38 @@ Command = Callable[[Path], tuple[list[str], dict[str, str]]]
 """Given a fresh folder: the command, and what it needs in the environment."""
 
 
-def measure(command: Command) -> Sample:
-    with tempfile.TemporaryDirectory() as folder:
-        arguments, extra = command(Path(folder))
-        # A child of our own between, so that its RUSAGE_CHILDREN is this sample's alone.
-        code = (
-            "import os, resource, subprocess, sys, time\n"
-            "start = time.perf_counter()\n"
-            "status = subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,"
-            " stderr=subprocess.DEVNULL).returncode\n"
-            "wall = time.perf_counter() - start\n"
-            "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
-            "print(status, wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)\n"
-        )
-        # All have the same folders to search, untraced as well: most imports of the program look into each.
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": SOURCE, **extra}
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, check=True
-        )
-    status, wall, cpu, peak = done.stdout.split()
-    if status != "0":
-        raise SystemExit(f"status {status}: {' '.join(arguments)}")
-    return Sample(float(wall), float(cpu), float(peak))
+# A process of our own around the program, so that its RUSAGE_CHILDREN is this sample's alone.
+MEASURE = """
+import os, resource, subprocess, sys, time
+if sys.argv[1]:
+    os.sched_setaffinity(0, {int(sys.argv[1])})
+start = time.perf_counter()
+status = subprocess.run(
+    sys.argv[2:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+).returncode
+wall = time.perf_counter() - start
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(status, wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+"""
+
+
+def measure(*commands: Command, processor: str = "") -> list[Sample]:
+    """Run the programs at the same time, all on one processor if its number is given."""
+    with contextlib.ExitStack() as stack:
+        running = []
+        for command in commands:
+            arguments, extra = command(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+            # All have the same folders to search, untraced as well: most imports of the program look into each.
+            environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": SOURCE, **extra}
+            line = [sys.executable, "-c", MEASURE, processor, *arguments]
+            running.append((arguments, subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True)))
+        samples = []
+        for arguments, process in running:
+            status, wall, cpu, peak = process.communicate()[0].split()
+            if status != "0":
+                raise SystemExit(f"status {status}: {' '.join(arguments)}")
+            samples.append(Sample(float(wall), float(cpu), float(peak)))
+    return samples
 
 
 def commands(python: str, modules: Sequence[str]) -> dict[str, Command]:
@@ -128,15 +140,13 @@ def interval_of_median(values: Sequence[float], rounds: int = 4000) -> tuple[flo
     return medians[int(rounds * 0.025)], medians[int(rounds * 0.975) - 1]
 
 
-def compare(name: str, way: Command, plain: Command, pairs: int) -> Row:
+def compare(name: str, way: Command, plain: Command, pairs: int, *, together: bool) -> Row:
     measured: list[tuple[Sample, Sample]] = []
+    processor = str(max(os.sched_getaffinity(0))) if together else ""
     for number in range(pairs):
-        if number % 2:
-            base = measure(plain)
-            sample = measure(way)
-        else:
-            sample = measure(way)
-            base = measure(plain)
+        order = (plain, way) if number % 2 else (way, plain)
+        found = measure(*order, processor=processor) if together else [*measure(order[0]), *measure(order[1])]
+        sample, base = reversed(found) if number % 2 else found
         measured.append((sample, base))
     wall = [sample.wall / base.wall for sample, base in measured]
     return Row(
@@ -145,22 +155,22 @@ def compare(name: str, way: Command, plain: Command, pairs: int) -> Row:
         quartiles([sample.wall for sample, _ in measured]),
         quartiles(wall),
         quartiles([sample.cpu / base.cpu for sample, base in measured]),
-        interval_of_median(wall),
+        interval_of_median([sample.cpu / base.cpu for sample, base in measured]),
         (statistics.median(base.peak for _, base in measured), statistics.median(one.peak for one, _ in measured)),
     )
 
 
 def table(rows: Sequence[Row]) -> str:
     lines = [
-        f"{'':<24} {'wall s':>7}  {'wall ratio (quartiles) [95 %]':>41}  {'cpu ratio (quartiles)':>23}  {'peak MB':>15}"
+        f"{'':<24} {'wall s':>7}  {'wall ratio (quartiles)':>23}  {'cpu ratio (quartiles) [95 %]':>41}  {'peak MB':>15}"
     ]  # fmt: skip
     for row in rows:
         low, ratio, high = row.wall_ratio
         cpu_low, cpu, cpu_high = row.cpu_ratio
         interval = f"[{row.interval[0]:.3f}-{row.interval[1]:.3f}]"
         lines.append(
-            f"{row.name:<24} {row.wall_s[1]:7.2f}  {f'{ratio:.3f} ({low:.3f}-{high:.3f}) {interval}':>41}"
-            f"  {f'{cpu:.3f} ({cpu_low:.3f}-{cpu_high:.3f})':>23}"
+            f"{row.name:<24} {row.wall_s[1]:7.2f}  {f'{ratio:.3f} ({low:.3f}-{high:.3f})':>23}"
+            f"  {f'{cpu:.3f} ({cpu_low:.3f}-{cpu_high:.3f}) {interval}':>41}"
             f"  {f'{row.peak_mb[0]:.0f} -> {row.peak_mb[1]:.0f}':>15}"
         )
     return "\n".join(lines)
@@ -178,6 +188,10 @@ def compile_all(python: str, modules: Sequence[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=12, help="pairs for each way of tracing (default 12)")
+    parser.add_argument(
+        "--together", action="store_true",
+        help="both of a pair at the same time on one processor (Linux): for ratios of processor time, not of wall time",
+    )  # fmt: skip
     parser.add_argument("--only", action="append", help="one way of tracing; may be repeated (default: all)")
     parser.add_argument("--modules", default=",".join(MODULES), help="what to import, with commas between")
     parser.add_argument("--python", default=sys.executable, help="the Python that has the modules (default: this one)")
@@ -192,8 +206,8 @@ def main() -> None:
     for way in (plain, *(ways[name] for name in chosen)):
         measure(way)  # files into the page cache
     # "untraced" against itself: what this machine's noise alone makes of the ratio
-    rows = [compare("untraced (noise)", plain, plain, options.pairs)]
-    rows += [compare(name, ways[name], plain, options.pairs) for name in chosen]
+    compared = {"untraced (noise)": plain} | {name: ways[name] for name in chosen}
+    rows = [compare(name, way, plain, options.pairs, together=options.together) for name, way in compared.items()]
     print(f"import {options.modules}; {options.pairs} pairs each; Python {sys.version.split()[0]}\n")
     print(table(rows))
     if not options.only:
