@@ -18,6 +18,7 @@ import subprocess
 import sys
 import traceback
 import tracemalloc
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -117,6 +118,22 @@ def test_functions_are_replaced_until_the_last_watch_ends() -> None:
     assert all(one is another for one, another in zip(functions(), replaced, strict=True))
     watches[1].stop()
     assert all(one is another for one, another in zip(functions(), before, strict=True))
+
+
+def test_exec_dynamic_is_replaced_once_a_module_that_needs_it_is_asked_for(not_a_library: Path) -> None:
+    before, spec = _imp.exec_dynamic, types.SimpleNamespace(name="_ctypes", origin=str(not_a_library))
+    watch = Watch()
+    watch.start()
+    create = _imp.create_dynamic
+    untouched = _imp.exec_dynamic
+    with pytest.raises(ImportError):
+        create(spec)  # type: ignore[arg-type]
+    during = _imp.exec_dynamic
+    watch.stop()
+    with pytest.raises(ImportError):
+        create(spec)  # type: ignore[arg-type]
+    assert untouched is before and type(during) is interposed.Interposed
+    assert _imp.exec_dynamic is before, "also after a call by a copy that somebody has kept"
 
 
 def test_what_the_program_puts_in_the_place_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -325,7 +325,7 @@ class _Calls:
 
     def _expect(self, spec: Any) -> None:
         """A module is about to be made: one of `_C_MODULES` is seen before what it has can be imported from it."""
-        if spec.name in _C_MODULES:
+        if self._watches and spec.name in _C_MODULES:  # else nobody would put the function back
             self._replaced.put(_IMPORTS["_imp"], "exec_dynamic", self._before_execution)
 
     def _before_execution(self, frame: FrameType | None, function: Function) -> Function:
@@ -370,9 +370,10 @@ class _Calls:
         if not given:
             return function
         try:
+            target = given[0]
             if kind == IMPORT:
-                self._expect(given[0])
-            target = given[0].origin if kind == IMPORT else given[0]
+                self._expect(target)
+                target = target.origin
             is_plain = kind == CTYPES and all(type(one) is int for one in given[1:])
             return self._ask(kind, target, function, is_plain=is_plain)
         except BaseException as error:
