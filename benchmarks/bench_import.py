@@ -148,14 +148,14 @@ def compare(name: str, way: Command, plain: Command, pairs: int, *, together: bo
         found = measure(*order, processor=processor) if together else [*measure(order[0]), *measure(order[1])]
         sample, base = reversed(found) if number % 2 else found
         measured.append((sample, base))
-    wall = [sample.wall / base.wall for sample, base in measured]
+    cpu = [sample.cpu / base.cpu for sample, base in measured]
     return Row(
         name,
         pairs,
         quartiles([sample.wall for sample, _ in measured]),
-        quartiles(wall),
-        quartiles([sample.cpu / base.cpu for sample, base in measured]),
-        interval_of_median([sample.cpu / base.cpu for sample, base in measured]),
+        quartiles([sample.wall / base.wall for sample, base in measured]),
+        quartiles(cpu),
+        interval_of_median(cpu),
         (statistics.median(base.peak for _, base in measured), statistics.median(one.peak for one, _ in measured)),
     )
 
@@ -197,6 +197,8 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="the Python that has the modules (default: this one)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the numbers there too")
     options = parser.parse_args()
+    if options.together and not hasattr(os, "sched_setaffinity"):
+        parser.error("--together: this system does not keep a process on one processor")
     ways = commands(options.python, options.modules.split(","))
     plain = ways.pop("untraced")
     compile_all(options.python, options.modules.split(","))

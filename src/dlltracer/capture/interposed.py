@@ -254,10 +254,11 @@ class Interposition:
                 setattr(module, name, stand_in.function)
         # A module that was imported meanwhile has taken the object for the function.
         ours = {id(stand_in) for _, _, stand_in in put}
-        for user in map(sys.modules.get, USERS if put else ()):
-            for name, value in list(vars(user).items()) if is_module(user) else ():
-                if id(value) in ours:
-                    setattr(user, name, value.function)
+        for user in map(sys.modules.get, USERS):
+            if is_module(user):
+                for name, value in list(vars(user).items()):
+                    if id(value) in ours:
+                        setattr(user, name, value.function)
 
 
 def is_module(thing: object) -> TypeGuard[ModuleType]:

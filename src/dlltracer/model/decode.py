@@ -7,6 +7,7 @@ know are passed over: a later dlltracer may add some. `model.encode` describes t
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -150,6 +151,10 @@ def _has_no_default(field: Field[Any]) -> bool:
     return field.default is MISSING and field.default_factory is MISSING
 
 
+_UNIMPORTED = {"Crash": ".failure", "MachoImage": ".macho", "Diagnosis": ".finding"}
+"""Classes that a module names in hints without the import, and where they are."""
+
+
 def _hints_of(kind: type[Any]) -> dict[str, Any]:
     """The types of its fields. Classes whose modules spare themselves an import (ADR 3; `tree`) are helped out."""
     names: dict[str, Any] = {}
@@ -158,18 +163,9 @@ def _hints_of(kind: type[Any]) -> dict[str, Any]:
         import uuid
 
         names["uuid"] = uuid
-    if "Crash" in hints:
-        from .failure import Crash
-
-        names["Crash"] = Crash
-    if "MachoImage" in hints:
-        from .macho import MachoImage
-
-        names["MachoImage"] = MachoImage
-    if "Diagnosis" in hints:
-        from .finding import Diagnosis
-
-        names["Diagnosis"] = Diagnosis
+    for name, module in _UNIMPORTED.items():
+        if name in hints:
+            names[name] = getattr(importlib.import_module(module, __package__), name)
     return get_type_hints(kind, localns=names or None)
 
 

@@ -1,4 +1,4 @@
-"""Inputs of a loader's decisions besides the files: settings, folders, images already loaded."""
+"""Inputs of a loader's decisions: settings, folders, images already loaded, the kind of file at a place."""
 
 from __future__ import annotations
 
